@@ -106,11 +106,6 @@ def encode_event(event: AuditEvent) -> EncodedEvent:
         raise StoreError(f"The audit event {event.kind!r} cannot be written: {error}.") from error
 
 
-def link_event(event: AuditEvent, seq: int, prev: str, key: bytes = b"") -> AuditEvent:
-    """Return *event* as number *seq* of the trail, after the event with the hash *prev*."""
-    return from_row(encode_event(event).to_row(seq, prev, key))
-
-
 def verify(
     events: Iterable[AuditEvent],
     key: bytes = b"",

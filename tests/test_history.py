@@ -9,13 +9,13 @@ import pytest
 
 import history_checks
 from approval_fixtures import Clock, directory, held
-from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.model import CallId, Decision, Outcome, State
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
 from history import Answer, GivenReview, History, Kill, ReceivedCall, Request
 from history_checks import assert_no_faults, find_faults
+from linked_events import link_event
 from replacing import replace
 
 KEY = b"key"
@@ -112,7 +112,7 @@ def relink(events):
     """Number and link events again, so that only their content is wrong."""
     prev, made = "", []
     for number, event in enumerate(events, 1):
-        made.append(audit.link_event(event, number, prev, KEY))
+        made.append(link_event(event, number, prev, KEY))
         prev = made[-1].hash
     return made
 

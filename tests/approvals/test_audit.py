@@ -13,6 +13,7 @@ from approvals.errors import StoreError
 from approvals.model import AuditEvent
 from approvals.store.sqlite import read_only
 from approvals.store.sqlite.store import SqliteStore
+from linked_events import link_event
 from replacing import replace
 from rows import each_row
 from store_fixtures import an_event
@@ -22,7 +23,7 @@ def chain(length=5, key=b"", **fields):
     """Return a complete trail."""
     events, prev = [], ""
     for seq in range(1, length + 1):
-        events.append(audit.link_event(an_event(f"kind {seq}", **fields), seq, prev, key))
+        events.append(link_event(an_event(f"kind {seq}", **fields), seq, prev, key))
         prev = events[-1].hash
     return events
 
@@ -35,7 +36,7 @@ def relinked(events, key=b""):
     """Hash every event again, as a forger with access to the file would."""
     made = []
     for seq, event in enumerate(events, 1):
-        made.append(audit.link_event(event, seq, made[-1].hash if made else "", key))
+        made.append(link_event(event, seq, made[-1].hash if made else "", key))
     return made
 
 
@@ -52,7 +53,7 @@ DAMAGE = {
     "a hash that is none": (edited(4, hash="né"), BrokenLink(seq=4, why="its content was changed")),
     "link": (edited(4, prev="0" * 64), BrokenLink(seq=4, why="it does not follow the event before it")),
     "a trail before the first": (
-        lambda _: [audit.link_event(an_event(), 1, "0" * 64)],
+        lambda _: [link_event(an_event(), 1, "0" * 64)],
         BrokenLink(seq=1, why="it does not follow the event before it"),
     ),
     "removed first": (lambda events: events[1:], BrokenLink(seq=1, why="event 2 is in its place")),
@@ -60,11 +61,11 @@ DAMAGE = {
     "reordered": (lambda events: [*events[:2], events[3], events[2], *events[4:]], BrokenLink(seq=3, why="event 4 is in its place")),
     "twice": (lambda events: events[:3] + events[2:], BrokenLink(seq=4, why="event 3 is in its place")),
     "inserted": (
-        lambda events: [*events[:2], audit.link_event(an_event(), 3, events[1].hash), *events[2:]],
+        lambda events: [*events[:2], link_event(an_event(), 3, events[1].hash), *events[2:]],
         BrokenLink(seq=4, why="event 3 is in its place"),
     ),
     "replaced and hashed": (
-        lambda events: [*events[:2], audit.link_event(an_event("other"), 3, events[1].hash), *events[3:]],
+        lambda events: [*events[:2], link_event(an_event("other"), 3, events[1].hash), *events[3:]],
         BrokenLink(seq=4, why="it does not follow the event before it"),
     ),
     "swapped contents": (
@@ -163,10 +164,10 @@ def test_a_trail_can_be_verified_from_its_middle():
 
 
 def test_the_hash_is_computed_as_the_module_docstring_says():
-    event = audit.link_event(an_event(call="hold_1", detail={"b": 1, "a": "é"}), 12, "ab")
+    event = link_event(an_event(call="hold_1", detail={"b": 1, "a": "é"}), 12, "ab")
     said = r'12 ab [1000.0,"call.allowed","bot","hold_1","bot","github","get_repo","{\"a\":\"é\",\"b\":1}"]'
     assert event.hash == hashlib.sha256(said.encode()).hexdigest()
-    under_key = audit.link_event(event, 12, "ab", b"key")
+    under_key = link_event(event, 12, "ab", b"key")
     assert under_key.hash == hmac.digest(b"key", said.encode(), "sha256").hex()
 
 
@@ -186,7 +187,7 @@ events = st.builds(
 
 @given(events)
 def test_an_event_is_unchanged_by_its_row_and_by_its_line(event):
-    linked = audit.link_event(event, 1, "")
+    linked = link_event(event, 1, "")
     row = audit.encode_event(linked).to_row(1, "")
     assert audit.from_row(row) == linked
     line = audit.to_json_line(linked)
