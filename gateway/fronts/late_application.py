@@ -139,6 +139,6 @@ class _WaitingConnection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.set_protocol(successor)
             successor.connection_made(self._transport)
+            self._transport.resume_reading()  # before the successor may pause it
             if self._received:
                 successor.data_received(self._received)
-            self._transport.resume_reading()

@@ -8,7 +8,7 @@ import uvloop
 from aiohttp import web
 
 from gateway.fronts.connection_limits import Connections
-from gateway.fronts.late_application import open_late_listener
+from gateway.fronts.late_application import LateApplication, open_late_listener
 from hang import HANG
 
 REQUEST = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
@@ -103,6 +103,39 @@ async def test_a_connection_is_counted_once_by_the_time_it_is_served():
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"page")
         assert len(connections) == 1
+        writer.close()
+
+
+class Full(asyncio.Protocol):
+    """A protocol that wants no more data."""
+
+    def __init__(self):
+        self.received = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.pause_reading()
+        self.received.set_result(data)
+
+
+async def test_an_application_that_wants_no_more_data_is_given_no_more(monkeypatch):
+    full, connections = Full(), Connections("test", 9)
+
+    async def connection(_):
+        [waiting] = connections
+        while not waiting._received:
+            await asyncio.sleep(0)
+        return full
+
+    monkeypatch.setattr(LateApplication, "connection", connection)
+    async with open_late_listener(build, "127.0.0.1:0", connections) as at, asyncio.timeout(HANG):
+        _, writer = await asyncio.open_connection(*at.split(":"))
+        writer.write(REQUEST)
+        assert await full.received == REQUEST
+        assert not full.transport.is_reading()
+        full.transport.abort()
         writer.close()
 
 
