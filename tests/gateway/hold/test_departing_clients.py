@@ -7,8 +7,10 @@ from types import coroutine
 
 import pytest
 
+from approvals.errors import StoreError
 from gateway.auth.agents import LOCAL
 from gateway.call.request import Exchange, RequestHead
+from gateway.hold.patience import ClientKey
 from gateways import call, running, text
 from hang import HANG
 from parking_reader import ParkingReader
@@ -115,12 +117,16 @@ def exchange_of(frame):
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/json, text/event-stream"])
-async def test_a_fault_while_a_client_waits_ends_its_wait_and_does_not_cancel_the_call(accept):
+@pytest.mark.parametrize("error", [LookupError, StoreError])
+async def test_a_fault_while_a_client_waits_ends_its_wait_and_does_not_cancel_the_call(accept, error):
     async with running(more="approvals: {on_disconnect: cancel}") as gateway, asyncio.timeout(HANG):
         service, proxy = gateway.gateway.service, gateway.gateway.proxy
 
+        waits = proxy._held_answers._learned_waits
+        waits.record_abandoned(ClientKey(LOCAL.name, ""), 30.0, service.monotonic())
+
         async def fail(_):
-            raise LookupError
+            raise error
 
         frame = json.dumps(call("create_note")).encode()
         head = RequestHead((("content-type", "application/json"), ("accept", accept)))
@@ -137,6 +143,8 @@ async def test_a_fault_while_a_client_waits_ends_its_wait_and_does_not_cancel_th
         del service.newest
         await asyncio.wait([reader.task])
         assert reader.responses[0]["error"]["code"] == -32603
+        [learned] = waits._learned.values()
+        assert not learned.retry_call  # the error is not the WAITING after which a client repeats its call
         assert (await service.get(held.id)).state == "pending"
 
 

@@ -110,10 +110,12 @@ class HeldAnswers(RuleBasedStateMachine):
             }
         params = {"name": "create_note", "arguments": {"n": n}, "_meta": meta}
         frame = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
-        self.do(self.begin(self.post(frame, headers), n, number))
+        resumes = revision == OLD and "event-stream" in accepts
+        self.do(self.begin(self.post(frame, headers), n, number, resumes=resumes))
 
-    async def begin(self, begun, n, number):
+    async def begin(self, begun, n, number, *, resumes):
         reader = ParkingReader(begun)
+        reader.resumes = resumes
         reader.n, reader.id, reader.cancelled = n, number, False
         self.readers.append(reader)
 
@@ -143,7 +145,7 @@ class HeldAnswers(RuleBasedStateMachine):
                 "mcp-protocol-version": OLD,
                 "last-event-id": reader.event_id,
             }
-            self.do(self.begin(self.post(None, headers, "GET"), reader.n, reader.id))
+            self.do(self.begin(self.post(None, headers, "GET"), reader.n, reader.id, resumes=True))
 
     # The approver, time, wakeups and faults.
 
@@ -191,12 +193,27 @@ class HeldAnswers(RuleBasedStateMachine):
         self.store.full = not self.store.full
 
     @while_open
-    @rule()
-    def stop(self):
+    @rule(data=st.data(), is_cancelled=st.booleans())
+    def stop(self, data, is_cancelled):
+        """Stop the gateway; a client may cancel its request in the same moment."""
+        reader = data.draw(st.sampled_from(self.readers)) if is_cancelled and self.readers else None
+
+        async def job():
+            if reader is not None:
+                reader.cancelled = True
+                frame = {
+                    "jsonrpc": "2.0",
+                    "method": "notifications/cancelled",
+                    "params": {"requestId": reader.id},
+                }
+                await self.post(frame, {"mcp-protocol-version": OLD})
+            await self.gateway.proxy.close()
+
+        self.do(job())
         self.closed = True
-        self.do(self.gateway.proxy.close())
-        for reader in self.readers:
-            assert reader.ended or reader.left or reader.task in self.gateway.proxy.lingering
+        for one in self.readers:
+            lingers = one.task in self.gateway.proxy.lingering
+            assert one.ended or one.left or (lingers and one.resumes and not one.cancelled)
 
     # The promises.
 
