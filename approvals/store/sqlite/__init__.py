@@ -1,1 +1,1 @@
-"""The SQLite store. Empty, so that `statements` can be imported without the schema's libraries."""
+"""The SQLite store."""
