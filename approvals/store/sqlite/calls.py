@@ -93,9 +93,7 @@ class SqliteCalls(SqliteLists, SqliteTrail):
             if known is None:
                 raise
             # The caller would read the same version from memory again, and try forever.
-            raise StoreError(
-                f"The held call {old.id} was changed in the store while the gateway ran."
-            ) from None
+            raise _changed_in_file(old.id) from None
 
     def _swapped(self, new: HeldCall) -> None:
         self._in_flight.end(new.id, new.key)
@@ -106,8 +104,8 @@ class SqliteCalls(SqliteLists, SqliteTrail):
         """Return one call."""
         await self._in_flight.wait(call_id)
         self.reader.check()
-        if (found := self._open.by_id.get(call_id)) is not None and found.call is not None:
-            return found.call
+        if (found := self._open.by_id.get(call_id)) is not None:
+            return found.call or await self._read_open(found)
         return await self._find_call(statements.CALL, call_id)
 
     async def version(self, call_id: CallId) -> int | None:
@@ -123,8 +121,8 @@ class SqliteCalls(SqliteLists, SqliteTrail):
         """Return the newest call with a key."""
         await self._in_flight.wait(key)
         self.reader.check()
-        if (found := self._open.by_key.get(key)) is not None and found.call is not None:
-            return found.call
+        if (found := self._open.by_key.get(key)) is not None:
+            return found.call or await self._read_open(found)
         return await self._find_call(statements.NEWEST_OF_KEY, key) if key in self._keys else None
 
     async def due(self, now: float) -> Sequence[CallId]:
@@ -141,6 +139,13 @@ class SqliteCalls(SqliteLists, SqliteTrail):
         """Return the ids of the open calls with a task handle."""
         self.reader.check()
         return self._open.tasks()
+
+    async def _read_open(self, known: OpenCall) -> HeldCall:
+        """Read a large open call from the file."""
+        found = await self._find_call(statements.CALL, known.id)
+        if found is None or found.version < known.version:
+            raise _changed_in_file(known.id)
+        return found
 
     async def _find_call(self, sql: str, *values: Any) -> HeldCall | None:
         return next(iter(await self._read_now(partial(self._read_calls, sql, values))), None)
@@ -195,6 +200,10 @@ class SqliteCalls(SqliteLists, SqliteTrail):
                 summary, bytes_ = (state, 0, b"", b""), len(body)
             db.execute(statements.INSERT_SUMMARY, (n, *summary, *names, bytes_))
         return True
+
+
+def _changed_in_file(call_id: CallId) -> StoreError:
+    return StoreError(f"The held call {call_id} was changed in the store while the gateway ran.")
 
 
 def _read_key_prefixes(after: str, db: sqlite3.Connection) -> list[str]:

@@ -13,10 +13,12 @@ from approvals.identity import Directory
 from approvals.lifecycle import OPEN_OR_IN_DOUBT, advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, OneTimeCode, State
 from approvals.service import ApprovalService
+from approvals.store.open_calls import MAX_KEPT
 from approvals.store.sqlite import calls as calls_module
 from approvals.store.sqlite import read_only, schema
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size, summarize
+from hang import HANG
 from replacing import replace
 from store_fixtures import a_call, a_full_call, an_event, open_sqlite
 
@@ -241,6 +243,35 @@ async def test_an_open_call_that_was_changed_in_the_file_is_refused_and_not_trie
             await store.swap(approved, claimed, step(claimed))
         assert await store.get(call.id) == approved
         assert len(await store.events()) == 2
+
+
+@pytest.mark.parametrize(
+    "changing",
+    [
+        (
+            "UPDATE calls SET (version, state, body, seal) = (c.version, c.state, c.body, c.seal) FROM copied AS c",
+        ),
+        ("DELETE FROM summaries", "DELETE FROM calls"),
+    ],
+)
+async def test_a_large_open_call_that_was_changed_in_the_file_is_not_tried_forever(path, changing):
+    async with open_sqlite(path, chain_key=b"key") as store:
+        service = ApprovalService(store, Directory([]), clock=lambda: 1000.0)
+        call = a_call(arguments=b'"' + b"x" * MAX_KEPT + b'"')
+        await store.add(call, step(call))
+        await direct(store, "CREATE TABLE copied AS SELECT * FROM calls")
+        approved = advance(call, State.APPROVED, 1.0)
+        await store.swap(call, approved, step(approved))
+        assert await store.get(call.id) == await store.find(call.key) == approved
+        for statement in changing:
+            await direct(store, statement)
+        for attempt in (
+            store.get(call.id),
+            store.find(call.key),
+            service.cancel(call.id, "no", actor="alice"),
+        ):
+            with pytest.raises(StoreError, match="was changed in the store while the gateway ran"):
+                await asyncio.wait_for(attempt, HANG)
 
 
 async def test_of_two_changes_at_once_of_an_open_call_the_second_is_a_conflict(path):
