@@ -201,12 +201,9 @@ class HeldAnswers(RuleBasedStateMachine):
         async def job():
             if reader is not None:
                 reader.cancelled = True
-                frame = {
-                    "jsonrpc": "2.0",
-                    "method": "notifications/cancelled",
-                    "params": {"requestId": reader.id},
-                }
-                await self.post(frame, {"mcp-protocol-version": OLD})
+                head = RequestHead((("mcp-protocol-version", OLD),))
+                exchange = Exchange(agent=LOCAL, server="notes", verb="POST", body=b"", head=head)
+                self.gateway.proxy._held_answers.cancel(exchange, reader.id)
             await self.gateway.proxy.close()
 
         self.do(job())
