@@ -19,9 +19,12 @@ from gateway.upstreams.reply import EVENTS
 from gateway.wire import frames, protocol
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RequestHead:
-    """The headers of a request, read once. A front shares one head among requests whose heads are equal."""
+    """The headers of a request, read once. A front shares one head among requests whose heads are equal.
+
+    It may contain a token, so its `repr` is the default one.
+    """
 
     #: The headers in order, names in lower case.
     pairs: tuple[tuple[str, str], ...] = ()

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -22,7 +22,7 @@ class Address:
     #: Path and query.
     target: str
     #: The Basic credentials of the user in the URL, or "".
-    authorization: str = ""
+    authorization: str = field(default="", repr=False)
 
     @property
     def origin(self) -> str:

@@ -155,8 +155,8 @@ class ConnectionPool:
             else:
                 opened = await self._connect_socket(address)
                 _, connection = await self._loop.create_connection(protocol, sock=opened, **tls)
-        except OSError as error:
-            why = error.strerror or "no answer"
+        except (OSError, UnicodeError) as error:  # a label of the host name is empty or too long
+            why = getattr(error, "strerror", None) or "no answer"
             raise NotSentError(f"The server could not be reached ({why}).") from error
         if self._closed or not connection.is_open:
             connection.close()

@@ -237,11 +237,11 @@ async def test_a_connection_whose_reading_is_paused_goes_on_after_the_handover()
             return await make(timer)
 
         connection._front.make_successor = make_late
-        odd = post(b"odd", headers=ODD) * 600  # aiohttp resumes reading by itself only for a body
+        odd = GET.replace(b"Host", ODD + b"Host") * 1200  # aiohttp resumes reading by itself only for a body
         client.send(odd[: MAX_UNREAD + 1000])
         await until(lambda: connection._paused)
         client.send(odd[MAX_UNREAD + 1000 :], post(b"next"))
-        assert await client.answers(601) == [(200, b"odd")] * 600 + [(200, b"next")]
+        assert await client.answers(1201) == [(200, b"hello")] * 1200 + [(200, b"next")]
         client.close()
 
 
@@ -311,6 +311,17 @@ async def test_the_bytes_of_a_body_are_counted_only_until_its_call_is_sent():
         assert not front.endpoint.bodies._open
         client.close()
         await sent.ended.wait()
+
+
+@pytest.mark.parametrize("sent", [1000, 990])
+async def test_the_bytes_of_an_odd_body_are_counted_until_its_client_leaves(sent):
+    async with serving() as front:
+        front.proxy.answer = lambda _: asyncio.Event().wait()
+        odd = post(b"x" * 1000, headers=ODD)
+        client = await front.connect(odd[: len(odd) - 1000 + sent])
+        await until(lambda: front.endpoint.bodies._open == {LOCAL.name: 1000})
+        client.writer.transport.abort()
+        await until(lambda: not front.endpoint.bodies._open)
 
 
 async def test_a_stream_is_closed_when_its_client_leaves():

@@ -431,9 +431,10 @@ async def test_a_server_that_takes_no_connection_in_time_is_sent_nothing(pool, m
     assert pool._unused == 1
 
 
-async def test_an_unknown_host_is_sent_nothing(pool):
+@pytest.mark.parametrize("host", ["unknown.invalid", "a..invalid", "x" * 64 + ".invalid"])
+async def test_an_unknown_host_is_sent_nothing(pool, host):
     with pytest.raises(NotSentError, match="could not be reached"):
-        await send("http://unknown.invalid/", pool)
+        await send(f"http://{host}/", pool)
     assert pool._unused == 1
 
 

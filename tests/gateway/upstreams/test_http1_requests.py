@@ -124,6 +124,7 @@ def test_a_user_in_the_url_is_sent_as_basic_credentials_unless_there_are_others(
     assert (
         "us" not in build(url=url).partition("authorization")[0].partition("host")[2].partition("accept")[0]
     )
+    assert pair not in repr(parse_address(url))
     head = build(url=url, own={"Authorization": "Bearer ours"})
     assert head.count("authorization") == 1
     assert "authorization: Bearer ours\r\n" in head
