@@ -11,7 +11,7 @@ SPACING = 1 / 16
 #: The least delay of the event loop's timer, in seconds: its clock may be a rounding error behind.
 LEAST_DELAY = 0.001
 #: The most timers that fire before the event loop runs other callbacks.
-MOST_AT_ONCE = 64
+MOST_AT_ONCE = 16
 log = logging.getLogger("okayed.hold")
 
 
