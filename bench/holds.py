@@ -38,8 +38,8 @@ SINGLE, TOGETHER = 200, 500
 PAGE = 200
 #: Open calls beside which the service alone is measured.
 LEVELS = (1_000, 10_000)
-#: Seconds before the memory is read, and for any one step.
-SETTLE, TIMEOUT = 3.0, 300.0
+#: Seconds until the stream of each waiting client has begun (after 10 s), at most as long as the wait; and for any step.
+SETTLE, TIMEOUT = 12.0, 300.0
 #: Seconds between two looks at the audit trail.
 POLL = 0.05
 #: The figures of the gateway: their units and goals.
@@ -239,7 +239,7 @@ async def measure_open_calls(
     memory, spent = read_memory(pid), read_processor_seconds(pid)
     figures = {"memory, idle": memory / 1000, "holds over HTTP": count / await hold_all(agents, ports, count)}
     figures["processor time of a hold"] = (read_processor_seconds(pid) - spent) / count * 1e6
-    await asyncio.sleep(SETTLE)
+    await asyncio.sleep(min(SETTLE, wait))
     figures["processor time while they wait"] = await measure_waiting(pid, wait)
     figures["memory of an open call"] = (read_memory(pid) - memory) / count
     async with open_inbox(ports["inbox"]) as inbox:

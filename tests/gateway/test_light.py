@@ -75,7 +75,8 @@ asyncio.run(main())
 
 JOIN = """
 import asyncio, atexit, json, os, sys
-atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
+before = set(sys.modules)  # coverage has loaded sqlite3
+atexit.register(lambda: print(json.dumps(sorted(sys.modules.keys() - before)), file=sys.stderr))
 from gateway.cli.main import main
 sys.argv[0] = "okayed"
 main()
