@@ -305,6 +305,7 @@ async def pair(request, tmp_path):
         Inbox(store=store) as here,
         Inbox(store=store) as there,
     ):
+        there.now = here.now
         yield here, there
 
 
