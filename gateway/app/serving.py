@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 SWEEP = 1.0
 #: The thresholds of garbage collection while a gateway runs (docs.python.org/3/library/gc.html#gc.set_threshold). A full
 #: collection looks at every open call: 90 ms for 10,000 of them. Few are needed, since calls end without cycles.
-THRESHOLDS = (5_000, 5, 40)
+THRESHOLDS = (2_000, 5, 100)
+#: After so many more open calls than ever before, these too are excluded from garbage collection.
+FREEZE_STEP = 1000
 #: Seconds to wait until an embedded gateway has surely started.
 STARTUP = 10.0
 log = logging.getLogger("okayed")
@@ -125,16 +127,30 @@ async def limit_garbage_collection(gateway: Gateway) -> None:
         gc.unfreeze()
 
 
+def freeze_open_calls(open_calls: int, frozen: int) -> int:
+    """Exclude open calls from garbage collection once there are FREEZE_STEP more than *frozen*; returns the new number.
+
+    A call that ends is freed all the same. A cycle that is frozen stays, so calls are frozen only at a new peak.
+    """
+    if open_calls < frozen + FREEZE_STEP:
+        return frozen
+    gc.collect(0)
+    gc.freeze()
+    return open_calls
+
+
 async def sweep_calls(gateway: Gateway) -> None:
     """Expire due calls, attend to tasks, and count open calls, every SWEEP seconds."""
-    reported = False
+    reported, frozen = False, 0
     problems = ProblemLog(log, "the sweep of held calls")
     while True:
         reported = log_clock_problem(gateway.clock_problem(), reported=reported)
         try:
             await gateway.service.sweep()
             gateway.proxy.tasks.attend_all(await gateway.store.open_tasks())
-            gateway.metrics.set_open_calls(await gateway.store.open_counts())
+            counts = await gateway.store.open_counts()
+            gateway.metrics.set_open_calls(counts)
+            frozen = freeze_open_calls(sum(counts.values()), frozen)
             problems.clear()
         except StoreError as error:
             problems.report(error)

@@ -13,7 +13,7 @@ from mcp.server.request_state import AESGCMRequestStateCodec
 from gateway import VERSION
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
-from gateway.app.serving import THRESHOLDS, run_loops
+from gateway.app.serving import FREEZE_STEP, THRESHOLDS, freeze_open_calls, run_loops
 from gateway.hold.request_state import PREFIX, InvalidStateError, RequestState, StateSealer
 from gateways import running
 from hang import HANG
@@ -174,3 +174,19 @@ async def test_objects_from_startup_are_frozen_while_the_gateway_runs():
                 assert gc.get_threshold() == THRESHOLDS
             assert gc.get_freeze_count() == 0
             assert gc.get_threshold() == before
+
+
+def test_open_calls_are_frozen_only_at_a_new_peak():
+    try:
+        assert freeze_open_calls(FREEZE_STEP - 1, 0) == 0
+        assert gc.get_freeze_count() == 0
+        assert freeze_open_calls(FREEZE_STEP, 0) == FREEZE_STEP
+        first = gc.get_freeze_count()
+        assert first
+        kept = [[] for _ in range(10_000)]
+        assert freeze_open_calls(2 * FREEZE_STEP - 1, FREEZE_STEP) == FREEZE_STEP
+        assert gc.get_freeze_count() == first
+        assert freeze_open_calls(2 * FREEZE_STEP, FREEZE_STEP) == 2 * FREEZE_STEP
+        assert gc.get_freeze_count() > first + len(kept) // 2
+    finally:
+        gc.unfreeze()
