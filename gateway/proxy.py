@@ -32,7 +32,7 @@ from gateway.call.request import CallRequest, Exchange, session_key
 from gateway.call.sending import LineSending, Sending
 from gateway.call.sessions import Session, Sessions
 from gateway.call.settings import ProxySettings
-from gateway.errors import GatewayError, StoppingError, UnknownServerError
+from gateway.errors import GatewayError, InternalError, StoppingError, UnknownServerError
 from gateway.hold import continuations, ladder, messages, new_calls, request_state
 from gateway.hold.answering import HeldAnswers
 from gateway.hold.continuations import Continuations
@@ -347,8 +347,11 @@ class Proxy:
         except TooManyExchangesError as error:
             self._record_too_many(exchange)
             return faults.build_reply(frame, error)
-        except Exception as error:  # noqa: BLE001  (each fault has a reply)
+        except (GatewayError, StoreError) as error:
             return faults.build_reply(frame, error)
+        except Exception:
+            log.exception("an exchange failed")
+            return faults.build_reply(frame, InternalError())
 
     def _record(self, request: CallRequest, outcome: str, verdict: Verdict, **detail: Any) -> None:
         self._metrics.count_call(request.exchange.server, outcome)

@@ -1,15 +1,18 @@
 """An allowed call that can be sent without waiting."""
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from gateway.call import faults
 from gateway.call.exchange_limits import CountedExchange
 from gateway.call.request import CallRequest, Exchange
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InternalError
 from gateway.upstreams import Line
 from gateway.upstreams.reply import Reply
 from gateway.wire import frames
+
+log = logging.getLogger("okayed.proxy")
 
 
 class Sending(Protocol):
@@ -64,6 +67,10 @@ class LineSending:
             if isinstance(received, GatewayError):
                 raise received
             return self._exchange.counted_until_closed(self._filter(self._request.exchange, received))
-        except Exception as error:  # noqa: BLE001  (each fault has a reply)
-            self._exchange.end()
-            return faults.build_reply(self._request.frame, error)
+        except GatewayError as error:
+            fault = error
+        except Exception:
+            log.exception("an exchange failed")
+            fault = InternalError()
+        self._exchange.end()
+        return faults.build_reply(self._request.frame, fault)

@@ -109,7 +109,8 @@ class Writer:
 
         In the event loop *then* runs after the commit, and *otherwise* after a failure, even if the caller left.
         """
-        return await self._put(_Job(work, events=events, then=then, otherwise=otherwise))  # type: ignore[no-any-return]
+        result: Result = await self._put(_Job(work, events=events, then=then, otherwise=otherwise))
+        return result
 
     async def write(
         self,

@@ -1,6 +1,6 @@
 """Reads the heads of responses and finds the ends of their bodies."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -78,25 +78,29 @@ class Counted:
         return body
 
 
+def _refuse(_: bytes) -> None:
+    """Refuse data after the end of a body."""
+    raise MalformedResponseError
+
+
 class Chunked:
     """A chunked body (RFC 9112, section 7.1). Chunk extensions and trailers are ignored."""
 
     def __init__(self) -> None:
         self.done = self.excess = False
         self._parts: list[bytes] = []
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._parser.feed_data(_CHUNKED_HEAD)
+        self._parse: Callable[[bytes], None] = httptools.HttpResponseParser(self).feed_data
+        self._parse(_CHUNKED_HEAD)
 
     def feed(self, data: bytes) -> bytes:
         """See `Framing.feed`."""
-        assert self._parser is not None  # noqa: S101  (nothing is fed after the end)
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.done:
                 raise MalformedResponseError from error
         if self.done:
-            self._parser = None  # it refers back to this object
+            self._parse = _refuse  # the parser refers back to this object
         body = b"".join(self._parts)
         self._parts.clear()
         return body
